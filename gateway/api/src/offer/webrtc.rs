@@ -112,7 +112,7 @@ impl WebrtcOffer {
         MediaDescription { extensions: self.extensions(), simulcast: self.simulcast(), ..media }
     }
 
-    /// The layers of the client's video. Those of several m-lines may have equal names, and are passed without a choice.
+    /// The layers of the client's video. If several m-lines have layers, names may be equal, and no layer is chosen.
     fn simulcast(&self) -> Vec<OfferedLayer> {
         let is_sent =
             |media: &&AcceptedMedia| media.kind == CodecKind::Video && media.direction.has_recv();

@@ -3,7 +3,7 @@
 //! Packets wait before the transport-wide number, parity and encryption, so that each of these follows the order and the time in which packets
 //! leave: feedback about arrivals would take a wait here for a queue of the path. The index of SRTP follows from the sequence number, and
 //! no packet overtakes an earlier one of its stream; a packet that is dropped uses no index. Packets that are sent again wait as they were sent;
-//! those of a stream of their own are numbered as they leave.
+//! retransmissions in a stream of their own are numbered as they leave.
 //!
 //! No record contains this state: before another process continues a session, its packets leave.
 

@@ -1292,7 +1292,7 @@ impl WorkerSession {
         waits
     }
 
-    /// Sends the packets of video whose turn has come. Returns whether others wait.
+    /// Sends the packets of video that may leave now. Returns whether others wait.
     pub(crate) fn send_paced(&mut self, cx: &mut PacketContext<'_>) -> bool {
         self.send_held(false, cx);
         let running = self.running.as_deref_mut();

@@ -77,13 +77,23 @@ pub(super) fn find_or_push<T>(
     is_it: impl FnMut(&T) -> bool,
     new: impl FnOnce() -> T,
 ) -> &mut T {
-    let known = list.iter().position(is_it);
-    let place = known.unwrap_or_else(|| {
+    let place = place_or_push(list, max, is_it, new);
+    &mut list[place]
+}
+
+/// The same, for a caller that uses other fields beside the item: returns its place.
+#[inline]
+pub(super) fn place_or_push<T>(
+    list: &mut Vec<T>,
+    max: usize,
+    is_it: impl FnMut(&T) -> bool,
+    new: impl FnOnce() -> T,
+) -> usize {
+    list.iter().position(is_it).unwrap_or_else(|| {
         if list.len() == max {
             list.remove(0);
         }
         list.push(new());
         list.len() - 1
-    });
-    &mut list[place]
+    })
 }

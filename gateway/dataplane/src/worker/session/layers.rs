@@ -70,7 +70,7 @@ struct LayerSource {
 }
 
 impl SentLayers {
-    /// Follows the description of the client's media. What packets told remains if the layers do.
+    /// Follows the description of the client's media. If the layers are the same, the sources that packets told of remain.
     pub(super) fn follow(
         layers: &mut Option<Box<SentLayers>>,
         seed: u64,
@@ -174,7 +174,7 @@ pub(super) struct ReceivedLayers {
     buffer: Vec<u8>,
 }
 
-/// What becomes of a packet to the client.
+/// The verdict about a packet to the client.
 #[derive(Debug)]
 pub(super) enum LayerVerdict {
     /// It is of no layer.

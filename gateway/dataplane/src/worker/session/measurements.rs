@@ -257,7 +257,7 @@ impl VoiceMeasurements {
         self.rtt_us = u32::try_from(trip.as_micros()).ok().map(|us| (us, now));
     }
 
-    /// Reads which packets the client has after repair. What redundancy repairs is computed instead.
+    /// Reads which packets the client has after repair. The repair by redundancy is computed instead.
     fn read_after_repair(&mut self, block: ExtendedBlock<'_>) {
         if let ExtendedBlock::LossRunsAfterRepair(runs) = block {
             let down = self.down(Some(runs.ssrc));

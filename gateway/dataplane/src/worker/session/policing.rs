@@ -19,6 +19,7 @@ use evenkeel_model::{
     lower_cap,
 };
 
+use super::followed::place_or_push;
 use super::thinning::{KEY_FRAMES_ALONE, NO_FRAMES, Thinning};
 
 /// Streams of one client that are followed.
@@ -75,7 +76,7 @@ pub(super) struct SenderPolicing {
     limits_video: bool,
     /// Its frames are not encrypted.
     is_readable: bool,
-    /// Video whose frames can be told apart has come, and other video.
+    /// Video of a codec that the gateway reads has come, and other video.
     reads_video: bool,
     has_unknown_codec: bool,
     /// A key frame was requested since frames wait for one.
@@ -398,19 +399,14 @@ impl SenderPolicing {
 
     /// Returns the place of the packet's stream.
     fn place(&mut self, header: &RtpHeader) -> usize {
-        let known = self.streams.iter().position(|stream| stream.ssrc == header.ssrc);
-        known.unwrap_or_else(|| {
-            if self.streams.len() == STREAMS_MAX {
-                self.streams.remove(0);
-            }
-            self.streams.push(PolicedStream {
-                ssrc: header.ssrc,
-                numbers: LeftOutNumbers::new(header.sequence),
-                left_out: None,
-                awaits_key_frame: false,
-                is_vp8: false,
-            });
-            self.streams.len() - 1
-        })
+        let is_it = |stream: &PolicedStream| stream.ssrc == header.ssrc;
+        let new = || PolicedStream {
+            ssrc: header.ssrc,
+            numbers: LeftOutNumbers::new(header.sequence),
+            left_out: None,
+            awaits_key_frame: false,
+            is_vp8: false,
+        };
+        place_or_push(&mut self.streams, STREAMS_MAX, is_it, new)
     }
 }

@@ -30,7 +30,7 @@ struct RepeatedType {
 }
 
 impl RepeatedType {
-    /// Those that the client negotiated, if the gateway can read and write them.
+    /// Returns the pairs that the client negotiated, if the gateway can read and write their packets.
     fn of(media: &MediaDescription) -> Vec<RepeatedType> {
         let streams =
             media.streams.iter().filter(|it| it.feedback.nack && media.srtp.is_readable());

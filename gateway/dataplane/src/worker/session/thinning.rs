@@ -137,15 +137,10 @@ impl Thinning {
     ) -> Option<Av1Frame> {
         let id = self.descriptor.filter(|_| codec.eq_ignore_ascii_case("av1"))?;
         let descriptor = element(packet, header, id)?;
-        let known = self.structures.iter().position(|it| it.ssrc == header.ssrc);
-        let index = known.unwrap_or_else(|| {
-            if self.structures.len() == STREAMS_MAX {
-                self.structures.remove(0);
-            }
-            self.structures.push(StreamStructure { ssrc: header.ssrc, known: None });
-            self.structures.len() - 1
-        });
-        DependencyStructure::follow(&mut self.structures[index].known, descriptor)
+        let is_it = |it: &StreamStructure| it.ssrc == header.ssrc;
+        let new = || StreamStructure { ssrc: header.ssrc, known: None };
+        let structure = find_or_push(&mut self.structures, STREAMS_MAX, is_it, new);
+        DependencyStructure::follow(&mut structure.known, descriptor)
     }
 
     /// Returns the packet with the picture number that follows from so many frames withheld before, in a buffer that

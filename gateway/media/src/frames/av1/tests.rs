@@ -153,7 +153,7 @@ fn inactive_targets_need_no_frame() {
 }
 
 #[test]
-fn chains_and_sizes_are_skipped() {
+fn chains_and_sizes_are_passed_over() {
     let mut writer = Writer::frame(60);
     writer.put(HAS_STRUCTURE | HAS_OWN_USES, 5);
     writer.put(60, 6).put(1, 5).put(1, 2).put(3, 2).uses("SS").uses("-D");

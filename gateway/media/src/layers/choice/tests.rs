@@ -3,7 +3,7 @@ use super::super::tests::{header, two_layers};
 use super::*;
 use crate::tests::at;
 
-/// A video whose low layer has 100 kbit/s and whose high one has 400.
+/// A video with a low layer of 100 kbit/s and a high one of 400.
 struct Scene {
     video: LayeredVideo,
     ms: u64,

@@ -15,7 +15,7 @@ const BURST_MS: u64 = 4_050;
 /// The packets of a burst that leave at once: 4,800 bytes.
 const AT_ONCE: usize = 5;
 
-/// A call whose path carries less than a burst.
+/// A call over a path that carries less than a burst.
 fn watched(media: MediaDescription) -> Call {
     let mut call = Call::new(media);
     call.watch();

@@ -198,7 +198,7 @@ fn node_retransmissions_are_in_the_same_sequence() {
     assert_eq!(scene.bench.drops(DropReason::SrtpIndex), 0);
 }
 
-/// A client whose path is full. It got 40 packets of video.
+/// A client behind a full path. It got 40 packets of video.
 fn paced() -> Scene {
     let mut scene = Scene::with_rtx();
     scene.sends_video(1..=40);
@@ -291,7 +291,7 @@ fn answered_packet_was_lost_and_is_repaired() {
 fn client_without_announced_ssrc_gets_the_same_bytes() {
     let mut scene = Scene::with_rtx();
     scene.sends_video(1..=39);
-    // A later answer announces none. What was kept before is of no use.
+    // A later answer announces none. Packets that were kept before are of no use.
     scene.bench.session.renegotiate(Arc::new(media()), Arc::new(answer(false)));
     let sent = scene.answer(40, &video(40, 77)).unwrap();
     let rest = scene.reports(45, &nack(VIDEO_SSRC, &[39, 40]));
